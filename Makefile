@@ -12,7 +12,7 @@ export PYTHONDONTWRITEBYTECODE :=
 PARTS := libs/kit libs/contract libs/scoring libs/agent libs/client libs/atlas services/tools services/subagent services/lead services/inference services/trainer cli
 CODE := $(PARTS) protos/generate.py tests bench
 
-.PHONY: help setup up down demo learn seed-policy test gen gen-check fmt lint types imports buf check bench clean
+.PHONY: help setup up down demo learn seed-policy test gen gen-check fmt lint types imports buf check alone bench clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+[a-z%-]*:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -71,6 +71,9 @@ buf: setup ## the contract's style
 	$(BIN)/buf lint
 
 check: lint types imports gen-check buf ## everything but the tests
+
+alone: setup ## each service in an environment with only its own dependencies
+	$(BIN)/python tests/alone.py
 
 bench: setup ## the figures of docs/benchmarks.md, one table a question
 	for file in bench/*.py; do echo "== $$file"; $(BIN)/python $$file || exit 1; done
