@@ -11,6 +11,7 @@ from pathlib import Path
 
 import fsspec
 from fsspec.core import url_to_fs
+from google.protobuf.message import DecodeError
 from wideseek.events.v1 import policy_pb2 as pb
 from wideseek_kit.bus import Bus
 
@@ -36,17 +37,21 @@ class Manifest:
     def to_json(self) -> bytes:
         """The bytes of manifest.json; the same for the same contents."""
         files = {name: {"sha256": digest, "bytes": size} for name, (digest, size) in sorted(self.files.items())}
-        return json.dumps({"schema_version": 1, "version": self.version, "files": files}, indent=1).encode()
+        return json.dumps(
+            {"schema_version": SCHEMA_VERSION, "version": self.version, "files": files}, indent=1
+        ).encode()
 
     @classmethod
     def from_json(cls, text: bytes) -> "Manifest":
         """Read manifest.json.
 
         Raises:
-            DamagedPolicyError: it is not one.
+            DamagedPolicyError: it is not one, or its schema is newer than this reader.
         """
         try:
             data = json.loads(text)
+            if int(data.get("schema_version", 1)) > SCHEMA_VERSION:
+                raise ValueError(f"schema {data['schema_version']} > {SCHEMA_VERSION}")
             files = {str(name): (str(entry["sha256"]), int(entry["bytes"])) for name, entry in data["files"].items()}
             return cls(int(data["version"]), files)
         except (ValueError, KeyError, TypeError, AttributeError) as error:
@@ -110,7 +115,10 @@ def decode_announcement(value: bytes) -> pb.PolicyAnnouncement:
     Raises:
         ValueError: its schema is newer than this reader, or it is no announcement.
     """
-    announcement = pb.PolicyAnnouncement.FromString(value)
+    try:
+        announcement = pb.PolicyAnnouncement.FromString(value)
+    except DecodeError as error:
+        raise ValueError(f"{len(value)} bytes are no policy announcement: {error}") from error
     if announcement.schema_version > SCHEMA_VERSION:
         raise ValueError(f"policy announcement of schema {announcement.schema_version} > {SCHEMA_VERSION}")
     return announcement

@@ -44,6 +44,11 @@ class Bus:
         self._fault = "not connected yet"
 
     @property
+    def client(self) -> Client:
+        """The connection itself, for messages that are not stored."""
+        return self._client
+
+    @property
     def jetstream(self) -> JetStreamContext:
         """The JetStream API of the connection."""
         return self._client.jetstream(timeout=5)
@@ -138,10 +143,14 @@ class Bus:
                 await self._set("")
                 return
             except AWAY as error:
+                await self._close()  # a half-open connection is given up before the next try
                 await self._set(str(error) or type(error).__name__)
-                with contextlib.suppress(*AWAY):  # a half-open connection is given up before the next try
-                    await self._client.close()
                 await asyncio.sleep(0.5)
+            except Exception as error:  # a defect must not end the task in silence: NotReady tells it, and it may pass
+                _log.exception("nats: cannot set up the connection")
+                await self._close()
+                await self._set(repr(error))
+                await asyncio.sleep(5)
 
     async def _close(self) -> None:
         with contextlib.suppress(*AWAY):  # closing what is already gone

@@ -4,14 +4,16 @@ Invariants: calls spread over all addresses of the name; a call that never reach
 surface as `ServiceError`s with the server's reason.
 """
 
+import asyncio
 import contextlib
 import json
 from collections.abc import AsyncIterator, Iterator
+from typing import Any
 
 from grpc import aio
 from opentelemetry.instrumentation.grpc import aio_client_interceptors
 
-from wideseek_kit.errors import from_rpc_error
+from wideseek_kit.errors import Cancelled, from_rpc_error
 
 _SERVICE_CONFIG = json.dumps(
     {
@@ -32,6 +34,19 @@ _SERVICE_CONFIG = json.dumps(
 )
 
 
+class _Cancelling(aio.UnaryUnaryClientInterceptor):
+    """Hands the cancellation of a unary call on to the call: the telemetry interceptor around it only stops waiting."""
+
+    async def intercept_unary_unary(self, continuation: Any, client_call_details: Any, request: Any) -> Any:
+        call = await continuation(client_call_details, request)
+        try:
+            await call.code()
+        except asyncio.CancelledError:
+            call.cancel()
+            raise
+        return call
+
+
 def channel(target: str) -> aio.Channel:
     """A channel to `target` (host:port, dns:///name:port or unix:PATH). Close it after use."""
     return aio.insecure_channel(
@@ -45,7 +60,7 @@ def channel(target: str) -> aio.Channel:
             ("grpc.http2.max_pings_without_data", 0),
             ("grpc.enable_http_proxy", 0),
         ],
-        interceptors=aio_client_interceptors(),
+        interceptors=[*aio_client_interceptors(), _Cancelling()],
     )
 
 
@@ -66,3 +81,9 @@ def calling() -> Iterator[None]:
         yield
     except aio.AioRpcError as error:
         raise from_rpc_error(error) from error
+    except asyncio.CancelledError as error:
+        task = asyncio.current_task()
+        if task is None or task.cancelling():
+            raise
+        # grpc raises the same when the server ends a call as CANCELLED; nobody has cancelled this task.
+        raise Cancelled("the server cancelled the call") from error

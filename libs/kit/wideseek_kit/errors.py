@@ -7,17 +7,20 @@ leaves the process, it is logged once with its traceback.
 from __future__ import annotations  # grpc's generics exist for type checkers only
 
 import asyncio
+import contextlib
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from typing import Any, ClassVar
 
 import grpc
 from google.protobuf import any_pb2
-from google.rpc import code_pb2, error_details_pb2, status_pb2
+from google.rpc import error_details_pb2, status_pb2
 from grpc import aio
 from grpc_status import rpc_status
 
 DOMAIN = "wideseek"
+_MESSAGE_BYTES = 1_000  # may travel as three times as many, beside a copy in the details
+_FACTS_BYTES = 2_000
 _log = logging.getLogger(__name__)
 
 
@@ -121,6 +124,41 @@ class Cancelled(ServiceError):
     reason = "CANCELLED"
 
 
+class Unauthenticated(ServiceError):
+    """The caller did not say who it is, or not convincingly."""
+
+    code = grpc.StatusCode.UNAUTHENTICATED
+    reason = "UNAUTHENTICATED"
+
+
+class PermissionDenied(ServiceError):
+    """The caller is known and may not do this."""
+
+    code = grpc.StatusCode.PERMISSION_DENIED
+    reason = "PERMISSION_DENIED"
+
+
+class Unimplemented(ServiceError):
+    """The service does not know the method, or not this use of it."""
+
+    code = grpc.StatusCode.UNIMPLEMENTED
+    reason = "UNIMPLEMENTED"
+
+
+class DataLoss(ServiceError):
+    """What was stored is damaged or gone."""
+
+    code = grpc.StatusCode.DATA_LOSS
+    reason = "DATA_LOSS"
+
+
+class Unknown(ServiceError):
+    """A server that is not ours failed without saying how."""
+
+    code = grpc.StatusCode.UNKNOWN
+    reason = "UNKNOWN"
+
+
 class Internal(ServiceError):
     """A fault of the service."""
 
@@ -128,6 +166,7 @@ class Internal(ServiceError):
 _BY_CODE: dict[grpc.StatusCode, type[ServiceError]] = {
     kind.code: kind
     for kind in (
+        InvalidArgument,
         NotFound,
         AlreadyExists,
         FailedPrecondition,
@@ -137,8 +176,16 @@ _BY_CODE: dict[grpc.StatusCode, type[ServiceError]] = {
         Unavailable,
         DeadlineExceeded,
         Cancelled,
+        Unauthenticated,
+        PermissionDenied,
+        Unimplemented,
+        DataLoss,
+        Unknown,
     )
 }
+
+
+_CODES: dict[int, grpc.StatusCode] = {code.value[0]: code for code in grpc.StatusCode}
 
 
 def error_info(status: status_pb2.Status | None) -> error_details_pb2.ErrorInfo | None:
@@ -153,26 +200,39 @@ def error_info(status: status_pb2.Status | None) -> error_details_pb2.ErrorInfo 
 def from_status(status: status_pb2.Status) -> ServiceError:
     """The error that a google.rpc.Status stands for; the inverse of `ServiceError.to_status`."""
     info = error_info(status)
-    known = {number: name for name, number in code_pb2.Code.items()}
-    name = known.get(status.code, "UNKNOWN")  # type: ignore[call-overload]  # the stub asks for the enum, the field is an int
-    reason = info.reason if info else name
-    facts: dict[str, str] = dict(info.metadata) if info else {}
-    code = getattr(grpc.StatusCode, name, grpc.StatusCode.UNKNOWN)
-    if code is grpc.StatusCode.INVALID_ARGUMENT:
-        field = facts.pop("field", "")
-        error: ServiceError = InvalidArgument(field, status.message, reason=reason, **facts)
-        error.message = status.message
-        error.args = (status.message,)
-        return error
-    return _BY_CODE.get(code, Internal)(status.message, reason=reason, **facts)
+    code = _CODES.get(status.code, grpc.StatusCode.UNKNOWN)
+    kind = _BY_CODE.get(code, Internal)
+    error = kind.__new__(kind)  # the message is whole already, and the facts are another process's words
+    ServiceError.__init__(error, status.message, reason=info.reason if info else code.name)
+    error.facts = dict(info.metadata) if info else {}
+    return error
 
 
 def from_rpc_error(error: aio.AioRpcError) -> ServiceError:
     """The error that a failed call stands for, whether or not the server sent an ErrorInfo."""
-    status = rpc_status.from_call(error)
+    status = None
+    with contextlib.suppress(ValueError):  # details of another error than the call's own are no details
+        status = rpc_status.from_call(error)
     if status is None:
         status = status_pb2.Status(code=error.code().value[0], message=error.details() or error.code().name)
     return from_status(status)
+
+
+def _fitting(status: status_pb2.Status) -> status_pb2.Status:
+    """The status with message and facts cut so that it surely fits into 8 KiB of trailers, which gRPC lets through."""
+    info = error_info(status) or error_details_pb2.ErrorInfo()
+    left = _FACTS_BYTES
+    for name, value in sorted(info.metadata.items(), key=lambda fact: len(fact[1])):
+        info.metadata[name] = _cut(value, left)
+        left = max(0, left - len(info.metadata[name].encode()))
+    fitting = status_pb2.Status(code=status.code, message=_cut(status.message, _MESSAGE_BYTES))
+    fitting.details.add().Pack(info)
+    return fitting
+
+
+def _cut(text: str, limit: int) -> str:
+    data = text.encode()
+    return text if len(data) <= limit else data[:limit].decode(errors="ignore") + "…"
 
 
 async def _abort(context: aio.ServicerContext[Any, Any], error: Exception) -> None:
@@ -183,12 +243,33 @@ async def _abort(context: aio.ServicerContext[Any, Any], error: Exception) -> No
     else:
         _log.error("unhandled error in a servicer", exc_info=error)
         known = Internal("internal error; the service's log has the details")
-    status = rpc_status.to_status(known.to_status())
+    status = rpc_status.to_status(_fitting(known.to_status()))
     await context.abort(status.code, status.details, status.trailing_metadata)
 
 
 class ErrorInterceptor(aio.ServerInterceptor):
     """Turns exceptions of all four handler kinds into google.rpc.Status. Goes inside the telemetry interceptor."""
+
+    def __init__(self) -> None:
+        """Know of no call yet."""
+        self._calls = 0
+        self._idle = asyncio.Event()
+        self._idle.set()
+
+    async def idle(self) -> None:
+        """Wait until no handler runs: a server that has stopped has cancelled its handlers, but not waited for them."""
+        await self._idle.wait()
+
+    @contextlib.contextmanager
+    def _call(self) -> Iterator[None]:
+        self._calls += 1
+        self._idle.clear()
+        try:
+            yield
+        finally:
+            self._calls -= 1
+            if not self._calls:
+                self._idle.set()
 
     async def intercept_service(
         self,
@@ -202,21 +283,24 @@ class ErrorInterceptor(aio.ServerInterceptor):
         inner = handler.unary_unary or handler.stream_unary or handler.unary_stream or handler.stream_stream
 
         async def one(request: Any, context: Any) -> Any:
-            try:
-                return await inner(request, context)
-            except (asyncio.CancelledError, aio.AbortError):
-                raise
-            except Exception as error:  # the one place where every error becomes a status
-                await _abort(context, error)
+            with self._call():
+                try:
+                    return await inner(request, context)
+                except (asyncio.CancelledError, aio.AbortError):
+                    raise
+                except Exception as error:  # the one place where every error becomes a status
+                    await _abort(context, error)
 
         async def many(request: Any, context: Any) -> AsyncIterator[Any]:
-            try:
-                async for response in inner(request, context):
-                    yield response
-            except (asyncio.CancelledError, aio.AbortError):
-                raise
-            except Exception as error:  # as above
-                await _abort(context, error)
+            with self._call():
+                try:
+                    async with contextlib.aclosing(inner(request, context)) as responses:
+                        async for response in responses:
+                            yield response
+                except (asyncio.CancelledError, aio.AbortError):
+                    raise
+                except Exception as error:  # as above
+                    await _abort(context, error)
 
         make, wrapped = {
             (False, False): (grpc.unary_unary_rpc_method_handler, one),

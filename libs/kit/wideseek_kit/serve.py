@@ -13,17 +13,16 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from pathlib import Path
 
 from grpc import aio
-from grpc_health.v1 import health_pb2, health_pb2_grpc
-from grpc_health.v1._async import HealthServicer
+from grpc_health.v1 import health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 from opentelemetry.instrumentation.grpc import aio_server_interceptor
 
 from wideseek_kit.errors import ErrorInterceptor
+from wideseek_kit.health import NOT_SERVING, SERVING, Health
 from wideseek_kit.settings import ServiceSettings
 
-_SERVING = health_pb2.HealthCheckResponse.SERVING
-_NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
 _MAX_MESSAGE = 32 << 20
+_CLEANUP_SECONDS = 5.0
 _log = logging.getLogger(__name__)
 
 
@@ -34,11 +33,10 @@ class Readiness:
         """Start ready; conditions are added by `set`."""
         self._names = tuple(service_names)
         self._faults: dict[str, str] = {}
-        self._health = HealthServicer()
-        self._draining = False
+        self._health = Health()
 
     @property
-    def servicer(self) -> HealthServicer:
+    def servicer(self) -> Health:
         """The health servicer to register."""
         return self._health
 
@@ -60,14 +58,13 @@ class Readiness:
 
     async def publish(self) -> None:
         """Tell the health service."""
-        await self._health.set("", _SERVING)
+        self._health.set("", SERVING)
         for name in self._names:
-            await self._health.set(name, _NOT_SERVING if self._faults or self._draining else _SERVING)
+            self._health.set(name, NOT_SERVING if self._faults else SERVING)
 
     async def drain(self) -> None:
         """Say NOT_SERVING for good."""
-        self._draining = True
-        await self._health.enter_graceful_shutdown()
+        self._health.close()
 
 
 @contextlib.asynccontextmanager
@@ -84,9 +81,10 @@ async def running(
     Raises:
         OSError: the address cannot be bound.
     """
+    errors = ErrorInterceptor()
     server = aio.server(
         # Telemetry is the outermost, or a failed call is recorded as a success.
-        interceptors=[aio_server_interceptor(), ErrorInterceptor()],
+        interceptors=[aio_server_interceptor(), errors],
         options=[
             ("grpc.max_receive_message_length", _MAX_MESSAGE),
             ("grpc.max_send_message_length", _MAX_MESSAGE),
@@ -106,6 +104,10 @@ async def running(
         yield port
     finally:
         await server.stop(grace)
+        try:
+            await asyncio.wait_for(errors.idle(), _CLEANUP_SECONDS)
+        except TimeoutError:
+            _log.error("calls still hold on %g seconds after they were cancelled", _CLEANUP_SECONDS)
 
 
 async def serve(
@@ -126,7 +128,7 @@ async def serve(
     ) as port:
         _log.info("serving on %s (port %d)", settings.listen, port)
         if settings.port_file:
-            _write_atomically(Path(settings.port_file), str(port))
+            write_port_file(settings.port_file, port)
         await stop.wait()
         _log.info("draining")
         await readiness.drain()
@@ -135,7 +137,9 @@ async def serve(
     _log.info("stopped")
 
 
-def _write_atomically(path: Path, text: str) -> None:
+def write_port_file(name: str, port: int) -> None:
+    """Write a bound port to a file, so that a reader sees all of it or nothing."""
+    path = Path(name)
     scratch = path.with_suffix(".tmp")
-    scratch.write_text(text)
+    scratch.write_text(str(port))
     scratch.replace(path)

@@ -1,0 +1,1 @@
+"""The tools service: what the agents search and read."""

@@ -1,0 +1,1 @@
+"""What search, fetch and ingest mean, without any transport or index library."""
