@@ -4,6 +4,7 @@ Invariant: what the models read is made here and nowhere else, so training data 
 very text that the services will send.
 """
 
+import re
 import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -15,6 +16,8 @@ from jinja2 import Environment, StrictUndefined, Template
 from wideseek_agent.messages import AgentRole, AnswerFormat, Message, Role
 
 BUILT_IN = Path(__file__).parent / "packs"
+_PLAIN_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")
+_CUT = "\n[{{ shown }} of {{ total }} characters shown]"
 
 
 class PackError(ValueError):
@@ -56,6 +59,22 @@ class PageResult:
     error: str = ""
 
 
+class Shelf:
+    """The prompt packs below one folder, each read once."""
+
+    def __init__(self, root: Path | None = None) -> None:
+        """Read from `root`; unset: the built-in packs."""
+        self._root = root
+        self._packs: dict[tuple[str, str], Pack] = {}
+
+    def pack(self, name: str, language: str) -> "Pack":
+        """The pack, as `Pack.load` reads it."""
+        key = (name, language)
+        if key not in self._packs:
+            self._packs[key] = Pack.load(name, language, self._root)
+        return self._packs[key]
+
+
 class Pack:
     """One language of one prompt pack."""
 
@@ -74,6 +93,9 @@ class Pack:
         Raises:
             PackError: there is no such file, or it is not TOML.
         """
+        for what, given in (("name", name), ("language", language)):
+            if not _PLAIN_NAME.fullmatch(given):  # it becomes a part of a path
+                raise PackError(f"prompt pack {what} {given!r}: letters, digits, '-' and '_' only")
         path = (root or BUILT_IN) / name / f"{language}.toml"
         try:
             return cls(path, tomllib.loads(path.read_text("utf-8")))
@@ -128,6 +150,15 @@ class Pack:
     def final_notice(self) -> Message:
         """The user message that asks for the answer with what there is."""
         return Message(Role.USER, self._render("observation.final_notice"))
+
+    def tool_text(self, name: str) -> str:
+        """What the model is told of a tool or a parameter; empty when the pack sends no tool specs."""
+        return self._render(f"tools.{name}") if self.send_tool_specs else ""
+
+    def cut(self, text: str, *, total: int) -> str:
+        """The start of a page of `total` characters, with a note that it is only the start."""
+        template = self._templates.get("observation.cut") or self._environment.from_string(_CUT)
+        return text + template.render(shown=len(text), total=total)
 
     @property
     def summarises(self) -> bool:

@@ -1,0 +1,1 @@
+"""The subagent service: one agent, one subtask, one context."""

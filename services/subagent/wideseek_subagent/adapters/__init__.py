@@ -1,0 +1,1 @@
+"""The world behind the core's ports: the inference and the tools service."""

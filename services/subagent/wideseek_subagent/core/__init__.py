@@ -1,0 +1,1 @@
+"""What a subtask is and how it is worked on; knows no transport."""
