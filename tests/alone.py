@@ -1,7 +1,7 @@
 """Each service in an environment with nothing but what it declares: an undeclared dependency shows here.
 
-Builds wheels of the suite, installs each service from them into an empty environment, imports every module that does not
-need the engine, and asks for `--help`. Run by `make alone`; takes the services to check as arguments.
+Builds wheels of the suite, installs each service from them into an empty environment, imports every module that does
+not need the engine, and asks for `--help`. Run by `make alone`; takes the services to check as arguments.
 """
 
 import os
@@ -51,7 +51,20 @@ def main() -> None:
             run(uv, "venv", "-q", "-p", sys.executable, home)
             python = home / "bin" / "python"
             constraints = ROOT / "requirements" / "local.txt"
-            run(uv, "pip", "install", "-q", "-p", python, "-c", constraints, "--find-links", wheels, *torch_source, f"wideseek-{service}")
+            run(
+                uv,
+                "pip",
+                "install",
+                "-q",
+                "-p",
+                python,
+                "-c",
+                constraints,
+                "--find-links",
+                wheels,
+                *torch_source,
+                f"wideseek-{service}",
+            )
             modules = run(python, "-W", "ignore", "-c", IMPORT_ALL, f"wideseek_{service}", *ENGINE, cwd=home)
             run(python, "-m", f"wideseek_{service}", "--help", cwd=home)  # the first start also writes byte code
             start = time.monotonic()
