@@ -31,6 +31,17 @@ _log = logging.getLogger(__name__)
 AWAY = (nats.errors.Error, APIError, asyncio.TimeoutError, OSError)
 
 
+def heed_cancellation() -> None:
+    """Raise `CancelledError` if the current task was asked to end and the request was lost.
+
+    Requests of nats-py wait in `asyncio.wait_for`, which up to Python 3.11 gives the answer and forgets the
+    cancellation when both come at once; a loop over such requests calls this, or it may never end.
+    """
+    task = asyncio.current_task()
+    if task is not None and task.cancelling():
+        raise asyncio.CancelledError
+
+
 class Bus:
     """One connection with JetStream."""
 
@@ -76,6 +87,7 @@ class Bus:
             all_headers[_OBJECT] = message_id
             payload = b""
         acknowledgement = await self.jetstream.publish(subject, payload, headers=all_headers)
+        heed_cancellation()
         return acknowledgement.seq
 
     async def payload(self, message: Msg) -> bytes:

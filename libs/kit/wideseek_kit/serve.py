@@ -89,6 +89,9 @@ async def running(
             ("grpc.max_receive_message_length", _MAX_MESSAGE),
             ("grpc.max_send_message_length", _MAX_MESSAGE),
             ("grpc.so_reuseport", 0),  # a taken port is an error, not a shared one
+            # The suite's own clients ping every 30 s on a quiet stream; unasked, a server closes on them for it.
+            ("grpc.http2.min_ping_interval_without_data_ms", 10_000),
+            ("grpc.keepalive_permit_without_calls", 1),
         ],
     )
     health_pb2_grpc.add_HealthServicer_to_server(readiness.servicer, server)

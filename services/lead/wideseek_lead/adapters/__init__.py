@@ -1,0 +1,1 @@
+"""The lead's hands: episode logs and buckets on NATS, subagents and models over gRPC."""
