@@ -2,7 +2,7 @@
 
 import asyncio
 import contextlib
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, Sequence
 from typing import Any
 
 import pytest
@@ -95,12 +95,12 @@ def _turn(request: subagent.RunSubtaskRequest, number: int, page_end: str) -> ev
 def broad(*prompts: str, answer: str = TABLE) -> Script:
     """A lead that delegates `prompts` at once and then answers."""
 
-    def script(messages: list[Message]) -> str:
+    def script(messages: Sequence[Message]) -> str:
         if messages[-1].role is Role.TOOL or len(messages) > 2:
             return answer
         return call_text("create_sub_agents", sub_agents=[{"prompt": prompt} for prompt in prompts])
 
-    return script  # type: ignore[return-value]
+    return script
 
 
 class World:
@@ -170,6 +170,8 @@ class Replica:
         info = await bus.jetstream.stream_info(STREAM, subjects_filter=subject(episode_id))
         for _ in range((info.state.subjects or {}).get(subject(episode_id), 0)):
             raw = await bus.jetstream.get_msg(STREAM, seq=place + 1, subject=subject(episode_id), next=True)
+            assert raw.seq is not None
+            assert raw.data is not None
             place = raw.seq
             found.append(decode(raw.data))
         return found

@@ -30,7 +30,7 @@ def fenced(*rows: str, header: str = "| Moon | Mass |") -> str:
     return "\n".join(["```markdown", header, "|---|---|", *rows, "```"])
 
 
-def test_the_last_table_counts():
+def test_the_last_table_counts() -> None:
     text = fenced("| Old | 1 |") + "\nbetter:\n" + fenced("| Zark | 5 |")
     answer = read_answer(text, SPEC, [])
     assert [row.cells for row in answer.rows] == [("Zark", "5")]
@@ -48,17 +48,17 @@ def test_the_last_table_counts():
         (fenced(), "the table has no rows"),
     ],
 )
-def test_what_is_wrong_with_the_form_is_told(text, problem):
+def test_what_is_wrong_with_the_form_is_told(text: str, problem: str) -> None:
     assert any(problem in told for told in read_answer(text, SPEC, []).problems)
 
 
-def test_boxes_may_nest_braces_and_the_last_counts():
+def test_boxes_may_nest_braces_and_the_last_counts() -> None:
     spec = replace(SPEC, answer_format=AnswerFormat.BOXED, required_columns=(), key_columns=())
     assert read_answer(r"\boxed{1} then \boxed{\frac{1}{2}}", spec, []).boxed == r"\frac{1}{2}"
     assert read_answer("42", spec, []).problems == ("no \\boxed{} answer found",)
 
 
-def test_sources_hold_the_key_and_those_with_another_cell_shut_out_the_rest():
+def test_sources_hold_the_key_and_those_with_another_cell_shut_out_the_rest() -> None:
     pages = [
         PageRead("list", "Moons: Zark, Quill, Zarkon"),
         PageRead("zark", "**Zark** is a moon of mass 5."),
@@ -70,17 +70,17 @@ def test_sources_hold_the_key_and_those_with_another_cell_shut_out_the_rest():
     assert [row.sources for row in rows] == [("zark",), ("list",), (), ()]
 
 
-def test_without_key_columns_the_first_column_is_the_key():
+def test_without_key_columns_the_first_column_is_the_key() -> None:
     spec = replace(SPEC, required_columns=(), key_columns=())
     assert read_answer(fenced("| Zark | 5 |"), spec, [PageRead("u", "zark")]).rows[0].sources == ("u",)
 
 
-def test_scripts_without_spaces_have_no_word_edges():
+def test_scripts_without_spaces_have_no_word_edges() -> None:
     text = fenced("| 月球 | 5 |")
     assert read_answer(text, SPEC, [PageRead("u", "他说月球很小")]).rows[0].sources == ("u",)
 
 
-def test_sources_are_bounded_best_first():
+def test_sources_are_bounded_best_first() -> None:
     pages = [PageRead(f"p{n}", "Zark 5") for n in range(9)] + [PageRead("best", "Zark 5 grey")]
     spec = replace(SPEC, required_columns=("Moon", "Mass", "Colour"))
     text = "```markdown\n| Moon | Mass | Colour |\n|---|---|---|\n| Zark | 5 | grey |\n```"
@@ -90,12 +90,12 @@ def test_sources_are_bounded_best_first():
 
 
 @given(st.text(alphabet="|-` \nab\\{}boxedmarkdown", max_size=200), st.text(max_size=40))
-def test_no_text_breaks_the_reader(text, page):
+def test_no_text_breaks_the_reader(text: str, page: str) -> None:
     for form in AnswerFormat:
         read_answer(text, replace(SPEC, answer_format=form), [PageRead("u", page)])
 
 
-def test_the_tally_counts_queries_and_pages_but_not_subagents():
+def test_the_tally_counts_queries_and_pages_but_not_subagents() -> None:
     tally = Tally()
     tally.started("lead")
     tally.started("s1")

@@ -1,6 +1,7 @@
 """What happens to episodes when NATS goes away, a lead dies or stops, or a newer lead has written to the log."""
 
 import asyncio
+from typing import TYPE_CHECKING
 
 import pytest
 from google.protobuf import timestamp_pb2
@@ -11,28 +12,31 @@ from wideseek_contract.episodes import subject
 from wideseek_kit.errors import from_rpc_error
 from wideseek_kit.testing import eventually
 
+if TYPE_CHECKING:
+    from tests.conftest import Replica, World
+
 E = pb.Episode
 
 
-async def until_ended(replica, episode_id, seconds=20.0):
+async def until_ended(replica: "Replica", episode_id: str, seconds: float = 20.0) -> pb.Episode:
     async with asyncio.timeout(seconds):
         while (episode := await replica.get(episode_id)).state == E.STATE_RUNNING:  # noqa: ASYNC110 -- asks the service
             await asyncio.sleep(0.02)
     return episode
 
 
-async def abandon(replica):
+async def abandon(replica: "Replica", monkeypatch: pytest.MonkeyPatch) -> None:
     """Stop a lead as a crash does: nothing is told to anybody any more."""
     keeper = replica.lead.keeper
     for running in keeper._running.values():
-        running.journal.flush = asyncio.Event().wait
-        running.journal._put = lambda event: None
+        monkeypatch.setattr(running.journal, "flush", asyncio.Event().wait)
+        monkeypatch.setattr(running.journal, "_put", lambda event: None)
     renewals = [task for task in asyncio.all_tasks() if "Keeper._renew" in repr(task.get_coro())]
     for task in renewals:
         task.cancel()
 
 
-async def test_nats_goes_away_in_mid_episode_and_all_events_arrive(world):
+async def test_nats_goes_away_in_mid_episode_and_all_events_arrive(world: "World") -> None:
     world.subagents.hold = asyncio.Event()
     world.subagents.turns = 3
     async with world.replica() as lead:
@@ -56,7 +60,7 @@ async def test_nats_goes_away_in_mid_episode_and_all_events_arrive(world):
         assert lead.lead.keeper._backlog.waiting == 0
 
 
-async def test_events_that_wait_are_bounded_and_hold_the_episode_back(world):
+async def test_events_that_wait_are_bounded_and_hold_the_episode_back(world: "World") -> None:
     world.subagents.hold = asyncio.Event()
     world.subagents.turns = 400
     async with world.replica(backlog_bytes=1 << 16) as lead:
@@ -77,7 +81,7 @@ async def test_events_that_wait_are_bounded_and_hold_the_episode_back(world):
         assert [event.sequence for event in log] == list(range(1, ended.last_sequence + 1))
 
 
-async def test_nats_away_at_create_is_told(world):
+async def test_nats_away_at_create_is_told(world: "World") -> None:
     async with world.replica() as lead:
         await lead.stub.ListEpisodes(pb.ListEpisodesRequest())
         await asyncio.to_thread(world.nats.stop)
@@ -92,7 +96,7 @@ async def test_nats_away_at_create_is_told(world):
         assert (await lead.ended((await lead.create()).episode_id)).state == E.STATE_SUCCEEDED
 
 
-async def test_an_episode_of_a_dead_lead_is_closed_once(world):
+async def test_an_episode_of_a_dead_lead_is_closed_once(world: "World", monkeypatch: pytest.MonkeyPatch) -> None:
     world.subagents.hold = asyncio.Event()
     short = {"lease_ttl": 0.6}
     async with world.replica(**short) as second, world.replica(**short) as third, world.replica(**short) as first:
@@ -100,7 +104,7 @@ async def test_an_episode_of_a_dead_lead_is_closed_once(world):
         await eventually(lambda: world.subagents.active == 2)
         watching = asyncio.create_task(second.watch(episode_id))
         await asyncio.sleep(0.2)
-        await abandon(first)
+        await abandon(first, monkeypatch)
         first.lead.sweeper._holds = lambda _: True
         ended = (await watching)[-1].finished
         assert ended.state == E.STATE_FAILED
@@ -118,7 +122,7 @@ async def test_an_episode_of_a_dead_lead_is_closed_once(world):
         first.lead.keeper._given_up.set()
 
 
-async def test_a_lead_that_lost_its_episode_writes_nothing_behind_the_end(world):
+async def test_a_lead_that_lost_its_episode_writes_nothing_behind_the_end(world: "World") -> None:
     world.subagents.hold = asyncio.Event()
     async with world.replica() as first, world.replica() as second:
         episode_id = (await first.create()).episode_id
@@ -134,7 +138,7 @@ async def test_a_lead_that_lost_its_episode_writes_nothing_behind_the_end(world)
         assert len(log) == ended.last_sequence
 
 
-async def test_an_end_that_only_the_log_knows_is_taken_from_there(world):
+async def test_an_end_that_only_the_log_knows_is_taken_from_there(world: "World") -> None:
     async with world.replica() as lead:
         episode_id = (await lead.create()).episode_id
         ended = await lead.ended(episode_id)
@@ -151,7 +155,7 @@ async def test_an_end_that_only_the_log_knows_is_taken_from_there(world):
         assert (again.stop_reason, again.last_sequence) == (ended.stop_reason, ended.last_sequence)
 
 
-async def test_no_episode_is_swept_right_after_nats_was_away(world):
+async def test_no_episode_is_swept_right_after_nats_was_away(world: "World") -> None:
     async with world.replica() as lead:
         await lead.stub.ListEpisodes(pb.ListEpisodesRequest())
         sweeper = lead.lead.sweeper
@@ -165,7 +169,7 @@ async def test_no_episode_is_swept_right_after_nats_was_away(world):
         assert await lead.lead.keeper._store.orphans() == []
 
 
-async def test_a_draining_lead_lets_episodes_end(world):
+async def test_a_draining_lead_lets_episodes_end(world: "World") -> None:
     world.subagents.hold = asyncio.Event()
     async with world.replica() as second:
         async with world.replica() as first:
@@ -179,7 +183,7 @@ async def test_a_draining_lead_lets_episodes_end(world):
         assert (await second.get(episode_id)).state == E.STATE_SUCCEEDED
 
 
-async def test_a_lead_that_stops_closes_its_episodes(world):
+async def test_a_lead_that_stops_closes_its_episodes(world: "World") -> None:
     world.subagents.hold = asyncio.Event()
     async with world.replica() as second:
         async with world.replica() as first:
@@ -195,7 +199,7 @@ async def test_a_lead_that_stops_closes_its_episodes(world):
         assert world.subagents.cancelled == 2
 
 
-async def test_a_lead_stops_though_nats_is_away(world, monkeypatch):
+async def test_a_lead_stops_though_nats_is_away(world: "World", monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("wideseek_lead.keeper._CLOSE_SECONDS", 0.3)
     world.subagents.hold = asyncio.Event()
     async with world.replica() as lead:
@@ -205,7 +209,7 @@ async def test_a_lead_stops_though_nats_is_away(world, monkeypatch):
     assert len(lead.lead.keeper) == 0
 
 
-async def test_events_of_a_newer_schema_are_passed_over(world):
+async def test_events_of_a_newer_schema_are_passed_over(world: "World") -> None:
     async with world.replica() as lead:
         episode_id = (await lead.create()).episode_id
         before = await lead.watch(episode_id)

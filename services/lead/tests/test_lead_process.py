@@ -4,7 +4,10 @@ import asyncio
 import os
 import signal
 import sys
+from asyncio.subprocess import Process
+from collections.abc import Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import grpc
 import pytest
@@ -15,10 +18,13 @@ from wideseek_kit.channels import open_channel
 from wideseek_kit.testing import NatsServer, eventually
 from wideseek_lead.servicer import SERVICE
 
+if TYPE_CHECKING:
+    from tests.conftest import World
+
 SERVING = health_pb2.HealthCheckResponse.SERVING
 
 
-async def start(environment, *arguments):
+async def start(environment: Mapping[str, str], *arguments: str) -> Process:
     return await asyncio.create_subprocess_exec(
         sys.executable,
         "-m",
@@ -30,7 +36,7 @@ async def start(environment, *arguments):
     )
 
 
-async def test_help_lists_the_settings():
+async def test_help_lists_the_settings() -> None:
     process = await start({}, "--help")
     out, _ = await process.communicate()
     assert process.returncode == 0
@@ -44,7 +50,7 @@ async def test_help_lists_the_settings():
         ({"WIDESEEK_LEAD_PROMPT_PACK": "nowhere"}, b"WIDESEEK_LEAD_PROMPT_PACK='nowhere'"),
     ],
 )
-async def test_a_wrong_setting_is_one_line(environment, told):
+async def test_a_wrong_setting_is_one_line(environment: dict[str, str], told: bytes) -> None:
     process = await start(environment)
     _, error = await process.communicate()
     assert process.returncode != 0
@@ -52,7 +58,7 @@ async def test_a_wrong_setting_is_one_line(environment, told):
     assert b"Traceback" not in error
 
 
-async def test_a_lead_waits_for_nats_runs_an_episode_and_closes_it_at_sigterm(tmp_path: Path, world):
+async def test_a_lead_waits_for_nats_runs_an_episode_and_closes_it_at_sigterm(tmp_path: Path, world: "World") -> None:
     late = NatsServer(tmp_path / "nats")
     world.subagents.hold = asyncio.Event()
     port_file = tmp_path / "port"

@@ -192,7 +192,7 @@ def limited(**limits: Any) -> EpisodeSpec:
     return replace(SPEC, limits=replace(LIMITS, **limits))
 
 
-def test_subagents_work_at_the_same_time_within_the_width():
+def test_subagents_work_at_the_same_time_within_the_width() -> None:
     model = ScriptedModel([[f"p{n}" for n in range(7)], ["last"], "the answer"])
     workers = Workers()
     outcome, notes = play(model, workers)
@@ -205,7 +205,7 @@ def test_subagents_work_at_the_same_time_within_the_width():
     assert {end.text for end in notes.finished().values()} >= {"the answer", "report on p0", "report on last"}
 
 
-def test_more_than_ten_at_once_is_a_bad_call_and_the_lead_goes_on():
+def test_more_than_ten_at_once_is_a_bad_call_and_the_lead_goes_on() -> None:
     model = ScriptedModel([[f"p{n}" for n in range(11)], "the answer"])
     workers = Workers()
     outcome, _ = play(model, workers)
@@ -214,7 +214,7 @@ def test_more_than_ten_at_once_is_a_bad_call_and_the_lead_goes_on():
     assert outcome.text == "the answer"
 
 
-def test_a_failed_subagent_is_reported_beside_the_others():
+def test_a_failed_subagent_is_reported_beside_the_others() -> None:
     model = ScriptedModel([["a", "b", "c", "d"], "the answer"])
     workers = Workers(
         fail={"b": SubtaskFailedError("MODEL_AWAY", "gone")},
@@ -231,7 +231,7 @@ def test_a_failed_subagent_is_reported_beside_the_others():
     assert [item.error for item in turn.evidence] == ["", "MODEL_AWAY", "EMPTY_REPORT", ""]
 
 
-def test_subagents_beyond_the_budget_are_not_started_and_told():
+def test_subagents_beyond_the_budget_are_not_started_and_told() -> None:
     model = ScriptedModel([["a", "b"], ["c", "d"], "the answer"])
     workers = Workers()
     outcome, notes = play(model, workers, limited(max_subagents=3))
@@ -248,7 +248,9 @@ def test_subagents_beyond_the_budget_are_not_started_and_told():
     widths=st.lists(st.integers(1, 10), min_size=1, max_size=3),
     worker=st.tuples(st.integers(1, 4), st.integers(1, 900), st.integers(0, 9)),
 )
-def test_the_budget_of_the_episode_holds_for_all_agents_together(calls, tokens, widths, worker):
+def test_the_budget_of_the_episode_holds_for_all_agents_together(
+    calls: int, tokens: int, widths: list[int], worker: tuple[int, int, int]
+) -> None:
     replies: list[Reply] = [[f"p{n}" for n in range(width)] for width in widths]
     model = ScriptedModel([*replies, "the answer"], tokens=40)
     workers = Workers(turns=worker[0], tokens=worker[1], tool_calls=worker[2])
@@ -265,7 +267,7 @@ def test_the_budget_of_the_episode_holds_for_all_agents_together(calls, tokens, 
         pytest.fail("nobody was started although there was something to spend")
 
 
-def test_the_time_for_the_answer_stops_subagents_and_keeps_what_came():
+def test_the_time_for_the_answer_stops_subagents_and_keeps_what_came() -> None:
     model = ScriptedModel([["quick", "slow"], "the answer"], seconds=0.1)
     workers = Workers(seconds={"slow": 10_000.0})
     spec = limited(deadline=100.0)
@@ -278,14 +280,14 @@ def test_the_time_for_the_answer_stops_subagents_and_keeps_what_came():
     assert sorted(workers.left) == ["quick", "slow"]
 
 
-def test_a_lead_that_cannot_answer_in_time_ends_at_the_deadline():
+def test_a_lead_that_cannot_answer_in_time_ends_at_the_deadline() -> None:
     model = ScriptedModel(["too late"], seconds=1e6)
     outcome, notes = play(model, Workers(), limited(deadline=50.0))
     assert outcome == Outcome("", StopReason.DEADLINE)
     assert notes.finished()["lead"].text == ""
 
 
-def test_the_last_turn_is_the_answer():
+def test_the_last_turn_is_the_answer() -> None:
     model = ScriptedModel([["a"], ["b"], ["c"], ["d"], ["e"]])
     workers = Workers()
     outcome, notes = play(model, workers, limited(max_turns=3))
@@ -295,7 +297,7 @@ def test_the_last_turn_is_the_answer():
 
 
 @pytest.mark.parametrize("single", [False, True])
-def test_cancelling_stops_all_agents_and_journals_their_end(single):
+def test_cancelling_stops_all_agents_and_journals_their_end(single: bool) -> None:
     notes, workers = Notes(), Workers(seconds={"a": 1e6, "b": 1e6, "q": 1e6})
 
     async def body() -> None:
@@ -327,7 +329,7 @@ def single(workers: Workers, spec: EpisodeSpec = SPEC) -> tuple[Outcome, Notes]:
     return virtual(body()), notes
 
 
-def test_a_single_agent_gets_the_whole_budget_and_answers():
+def test_a_single_agent_gets_the_whole_budget_and_answers() -> None:
     workers = Workers(turns=2)
     outcome, notes = single(workers)
     assert outcome == Outcome("report on q", StopReason.ANSWERED)
@@ -336,12 +338,12 @@ def test_a_single_agent_gets_the_whole_budget_and_answers():
     assert notes.finished()["single"].turns == 2
 
 
-def test_a_single_agent_ends_at_the_deadline():
+def test_a_single_agent_ends_at_the_deadline() -> None:
     outcome, notes = single(Workers(seconds={"q": 1e6}))
     assert outcome == Outcome("", StopReason.DEADLINE)
     assert notes.finished()["single"].error == "DEADLINE_EXCEEDED"
 
 
-def test_a_single_agent_that_fails_is_an_error():
+def test_a_single_agent_that_fails_is_an_error() -> None:
     with pytest.raises(SubtaskFailedError, match="gone"):
         single(Workers(fail={"q": SubtaskFailedError("MODEL_AWAY", "gone")}))

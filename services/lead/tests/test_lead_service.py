@@ -1,6 +1,8 @@
 """The lead behind its contract: a real NATS server, a scripted model, fake subagents."""
 
 import asyncio
+from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from google.protobuf import duration_pb2
@@ -8,19 +10,23 @@ from grpc import aio
 from wideseek.events.v1 import trajectory_pb2 as events
 from wideseek.inference.v1 import inference_service_pb2 as inference
 from wideseek.lead.v1 import lead_service_pb2 as pb
+from wideseek_agent.testing import Script
 from wideseek_kit.errors import ServiceError, Unavailable, from_rpc_error
 from wideseek_kit.testing import eventually
+
+if TYPE_CHECKING:
+    from tests.conftest import World
 
 E = pb.Episode
 
 
-async def refused(call: object) -> ServiceError:
+async def refused(call: Awaitable[Any]) -> ServiceError:
     with pytest.raises(aio.AioRpcError) as caught:
         await call
     return from_rpc_error(caught.value)
 
 
-async def test_an_episode_of_many_agents(world):
+async def test_an_episode_of_many_agents(world: "World") -> None:
     async with world.replica() as lead:
         options = pb.EpisodeOptions(required_columns=["Moon", "Mass"], key_columns=["Moon"])
         tag = events.TrainingTag(run_id="r", group_id="g", task_id="t", group_size=8, index=7)
@@ -60,7 +66,7 @@ async def test_an_episode_of_many_agents(world):
         assert finished.output_tokens == ended.usage.output_tokens == sum(turn.usage.output_tokens for turn in turns)
 
 
-async def test_a_single_agent(world):
+async def test_a_single_agent(world: "World") -> None:
     async with world.replica() as lead:
         options = pb.EpisodeOptions(mode=pb.EPISODE_MODE_SINGLE_AGENT, required_columns=["Moon", "Mass", "Age"])
         ended = await lead.ended((await lead.create(options=options)).episode_id)
@@ -79,7 +85,7 @@ async def test_a_single_agent(world):
         ]
 
 
-async def test_a_boxed_answer(world, script):
+async def test_a_boxed_answer(world: "World", script: Callable[..., Script]) -> None:
     world.play(script("Zark", answer="so \\boxed{a^{2}}"))
     async with world.replica() as lead:
         options = pb.EpisodeOptions(answer_format=pb.ANSWER_FORMAT_BOXED)
@@ -87,7 +93,7 @@ async def test_a_boxed_answer(world, script):
         assert ended.answer.boxed == "a^{2}"
 
 
-async def test_a_failed_subagent_is_reported_and_the_lead_goes_on(world):
+async def test_a_failed_subagent_is_reported_and_the_lead_goes_on(world: "World") -> None:
     world.subagents.fail["Zark"] = Unavailable("the model is away", reason="MODEL_AWAY")
     async with world.replica() as lead:
         ended = await lead.ended((await lead.create()).episode_id)
@@ -100,7 +106,7 @@ async def test_a_failed_subagent_is_reported_and_the_lead_goes_on(world):
         assert (failed.agent_id, failed.error) == ("s1", "MODEL_AWAY")
 
 
-async def test_a_lead_that_fails_ends_in_a_failed_episode(world):
+async def test_a_lead_that_fails_ends_in_a_failed_episode(world: "World") -> None:
     def script(messages: object) -> str:
         raise Unavailable("no engine", reason="ENGINE_DOWN")
 
@@ -115,7 +121,7 @@ async def test_a_lead_that_fails_ends_in_a_failed_episode(world):
         assert log[-1].episode_finished.error_message == "no engine"
 
 
-async def test_a_watch_resumes_from_every_sequence_at_another_replica(world):
+async def test_a_watch_resumes_from_every_sequence_at_another_replica(world: "World") -> None:
     async with world.replica() as first, world.replica() as second:
         episode_id = (await first.create()).episode_id
         whole = await first.watch(episode_id)
@@ -132,7 +138,7 @@ async def test_a_watch_resumes_from_every_sequence_at_another_replica(world):
         assert error.facts["last_sequence"] == str(last)
 
 
-async def test_a_watch_shows_an_episode_live_and_leaves_nothing_behind(world):
+async def test_a_watch_shows_an_episode_live_and_leaves_nothing_behind(world: "World") -> None:
     world.subagents.hold = asyncio.Event()
     async with world.replica() as first, world.replica() as second:
         episode_id = (await first.create()).episode_id
@@ -154,7 +160,9 @@ async def test_a_watch_shows_an_episode_live_and_leaves_nothing_behind(world):
 
 @pytest.mark.parametrize("mode", [pb.EPISODE_MODE_MULTI_AGENT, pb.EPISODE_MODE_SINGLE_AGENT])
 @pytest.mark.parametrize("elsewhere", [False, True])
-async def test_cancelling_stops_everything_under_the_episode(world, mode, elsewhere):
+async def test_cancelling_stops_everything_under_the_episode(
+    world: "World", mode: "pb.EpisodeMode.ValueType", elsewhere: bool
+) -> None:
     world.subagents.hold = asyncio.Event()
     async with world.replica() as first, world.replica() as second:
         episode_id = (await first.create(options=pb.EpisodeOptions(mode=mode))).episode_id
@@ -173,7 +181,7 @@ async def test_cancelling_stops_everything_under_the_episode(world, mode, elsewh
         assert log[-1].episode_finished.stop_reason == events.STOP_REASON_CANCELLED
 
 
-async def test_events_over_the_payload_limit_travel_by_reference(world):
+async def test_events_over_the_payload_limit_travel_by_reference(world: "World") -> None:
     world.subagents.page = " and more" * 150_000  # above NATS' 1 MB
     async with world.replica() as lead:
         parts = await lead.watch((await lead.create()).episode_id)
@@ -182,7 +190,7 @@ async def test_events_over_the_payload_limit_travel_by_reference(world):
         assert parts[-1].finished.state == E.STATE_SUCCEEDED
 
 
-async def test_an_answer_too_long_to_keep_is_cut_and_says_so(world, script):
+async def test_an_answer_too_long_to_keep_is_cut_and_says_so(world: "World", script: Callable[..., Script]) -> None:
     world.play(script("Zark", answer="```markdown\n| A |\n|---|\n" + "| x |\n" * 150_000 + "```"))
     async with world.replica(max_output_tokens=2_000_000, max_context_tokens=4_000_000) as lead:
         ended = await lead.ended((await lead.create()).episode_id)
@@ -191,7 +199,7 @@ async def test_an_answer_too_long_to_keep_is_cut_and_says_so(world, script):
         assert len(ended.answer.text) == 100_000
 
 
-async def test_cancelling_stops_a_generation(world):
+async def test_cancelling_stops_a_generation(world: "World") -> None:
     never = asyncio.Event()
 
     async def script(messages: object) -> str:
@@ -206,7 +214,7 @@ async def test_cancelling_stops_a_generation(world):
         await eventually(lambda: world.inference.cancelled == 1)
 
 
-async def test_unknown_episodes_are_named(world):
+async def test_unknown_episodes_are_named(world: "World") -> None:
     async with world.replica() as lead:
         for unknown in ("0000000000000000000000", "", "*", "a.b"):
             for call in (
@@ -218,7 +226,7 @@ async def test_unknown_episodes_are_named(world):
                 assert (error.reason, error.facts["episode_id"]) == ("EPISODE_NOT_FOUND", unknown)
 
 
-async def test_a_request_id_makes_one_episode(world):
+async def test_a_request_id_makes_one_episode(world: "World") -> None:
     async with world.replica() as first, world.replica() as second:
         made = await asyncio.gather(*(lead.create(request_id="once") for lead in (first, second) * 4))
         assert len({episode.episode_id for episode in made}) == 1
@@ -231,7 +239,7 @@ async def test_a_request_id_makes_one_episode(world):
         assert (await second.create(request_id="once")) == ended
 
 
-async def test_a_full_replica_says_so(world):
+async def test_a_full_replica_says_so(world: "World") -> None:
     world.subagents.hold = asyncio.Event()
     async with world.replica(max_episodes=2) as lead:
         for name in ("a", "b"):
@@ -245,7 +253,7 @@ async def test_a_full_replica_says_so(world):
         await lead.create()
 
 
-async def test_lists_go_newest_first_in_pages(world):
+async def test_lists_go_newest_first_in_pages(world: "World") -> None:
     async with world.replica() as lead:
         made = [(await lead.create(f"question {number}")).episode_id for number in range(5)]
         for episode_id in made:
@@ -269,7 +277,7 @@ async def test_lists_go_newest_first_in_pages(world):
         world.subagents.hold.set()
 
 
-async def test_a_running_episode_shows_what_it_has_spent(world):
+async def test_a_running_episode_shows_what_it_has_spent(world: "World") -> None:
     world.subagents.hold = asyncio.Event()
     async with world.replica() as lead:
         episode_id = (await lead.create()).episode_id
@@ -282,7 +290,7 @@ async def test_a_running_episode_shows_what_it_has_spent(world):
         world.subagents.hold.set()
 
 
-async def test_the_deadline_leaves_time_for_the_answer(world):
+async def test_the_deadline_leaves_time_for_the_answer(world: "World") -> None:
     world.subagents.hold = asyncio.Event()
     async with world.replica() as lead:
         limits = pb.EpisodeLimits(deadline=duration_pb2.Duration(seconds=1, nanos=200_000_000))
@@ -326,7 +334,9 @@ async def test_the_deadline_leaves_time_for_the_answer(world):
         ("request_id", "513 characters", {"request_id": "x" * 513}),
     ],
 )
-async def test_bad_requests_name_field_and_figure(world, field, figure, change):
+async def test_bad_requests_name_field_and_figure(
+    world: "World", field: str, figure: str, change: dict[str, Any]
+) -> None:
     options = {"required_columns": ["A", "B"]}
     fields = {name: change.pop(name) for name in ("question", "training", "request_id") if name in change}
     if "limits" in change:

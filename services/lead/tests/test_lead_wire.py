@@ -74,13 +74,13 @@ EPISODE = st.builds(
 
 
 @given(EPISODE)
-def test_an_episode_comes_back_as_it_went(episode):
+def test_an_episode_comes_back_as_it_went(episode: Episode) -> None:
     message = wire.episode_to_wire(episode)
     assert wire.episode_from_wire(pb.Episode.FromString(message.SerializeToString())) == episode
 
 
 @given(st.integers(0, 10**12), st.integers(1, 10**6))
-def test_ids_sort_by_time(milliseconds, later):
+def test_ids_sort_by_time(milliseconds: int, later: int) -> None:
     start = datetime(2020, 1, 1, tzinfo=UTC) + timedelta(milliseconds=milliseconds)
     first, second = new_episode_id(start), new_episode_id(start + timedelta(milliseconds=later))
     assert first < second
@@ -88,7 +88,7 @@ def test_ids_sort_by_time(milliseconds, later):
     assert new_episode_id(start) != first
 
 
-def test_a_watcher_sees_a_turn_without_tokens():
+def test_a_watcher_sees_a_turn_without_tokens() -> None:
     turn = events.Turn(
         agent_id="s1",
         turn=2,
@@ -102,6 +102,7 @@ def test_a_watcher_sees_a_turn_without_tokens():
         usage=inference.Usage(output_tokens=2),
     )
     shown = wire_events.shown(events.TrajectoryEvent(sequence=9, turn=turn))
+    assert shown is not None
     assert (shown.sequence, shown.turn.turn, list(shown.turn.policy_versions)) == (9, 2, [3, 4])
     assert not {"output_token_ids", "prompt_token_ids"} & set(shown.turn.DESCRIPTOR.fields_by_name)
     assert wire_events.shown(events.TrajectoryEvent(episode_started=events.EpisodeStarted())) is None
