@@ -1,0 +1,1 @@
+"""The trainer service: turns finished episodes into policy versions."""

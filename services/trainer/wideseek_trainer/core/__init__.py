@@ -1,0 +1,1 @@
+"""What training decides: assembly, rewards, advantages, the loss, the order of commits. No transport in here."""
