@@ -1,0 +1,1 @@
+"""`make learn`: does the policy learn, and does it use its subagents? Figures, curves and a page about them."""

@@ -1,0 +1,1 @@
+"""A suite on this machine: nats-server and the five services as local processes under one supervisor."""
