@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from safetensors.numpy import load_file
-from wideseek_trainer.adapters.learners import RayLearners, RayPlace
+from wideseek_trainer.adapters.learners import RayLearners, RayPlace, start_with_patience
 from wideseek_trainer.core.errors import UpdateFailedError
 from wideseek_trainer.core.learner import Learner, LearnerSpec
 from wideseek_trainer.core.loss import Objective
@@ -53,3 +53,27 @@ async def test_trainer_two_ray_learners_make_the_update_of_one(policy_dir: Path,
     finally:
         await learners.close()
     assert not (tmp_path / "ray").exists()
+
+
+def test_a_start_that_fails_is_cleared_and_tried_again() -> None:
+    calls: list[str] = []
+
+    def start() -> None:
+        calls.append("start")
+        if calls.count("start") < 3:
+            raise RuntimeError("node timed out")
+
+    start_with_patience(start, lambda: calls.append("clear"))
+    assert calls == ["start", "clear", "start", "clear", "start"]
+
+
+def test_a_start_that_never_succeeds_says_why_and_leaves_nothing() -> None:
+    calls: list[str] = []
+
+    def start() -> None:
+        calls.append("start")
+        raise RuntimeError("node timed out")
+
+    with pytest.raises(RuntimeError, match="timed out"):
+        start_with_patience(start, lambda: calls.append("clear"), attempts=2)
+    assert calls == ["start", "clear", "start", "clear"]

@@ -13,7 +13,7 @@ import secrets
 import shutil
 import signal
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -112,6 +112,22 @@ def _own_signals() -> Iterator[None]:
             signal.siginterrupt(number, False)
 
 
+def start_with_patience(start: Callable[[], None], clear: Callable[[], None], attempts: int = 4) -> None:
+    """Call `start` until it succeeds, with `clear` after each failure; the last failure is raised.
+
+    Ray gives its own processes 30 s to start, which no option changes; a machine at work can need longer.
+    """
+    for attempt in range(1, attempts + 1):
+        try:
+            start()
+            return
+        except Exception as error:  # Ray raises bare exceptions here
+            clear()
+            if attempt == attempts:
+                raise
+            _log.warning("Ray did not start (attempt %d of %d): %s", attempt, attempts, error)
+
+
 class RayLearners:
     """The learners of a run."""
 
@@ -146,19 +162,24 @@ class RayLearners:
         if place.address:
             ray.init(address=place.address, log_to_driver=False, logging_level=logging.WARNING)
         else:
-            ray.init(
-                num_cpus=place.count,
-                num_gpus=round(place.count * place.gpus),
-                include_dashboard=False,
-                object_store_memory=_OBJECT_STORE,
-                log_to_driver=False,
-                logging_level=logging.WARNING,
-                _node_ip_address="127.0.0.1",
-                _temp_dir=str(self._directory()),
-            )
+            start_with_patience(self._start_own_ray, ray.shutdown)
         # No runtime_env: with one, Ray would start other processes than those that it has ready.
         actor = ray.remote(num_cpus=1, num_gpus=place.gpus)(LearnerProcess)
         return [actor.remote(self._spec, rank, place.count, place.threads) for rank in range(place.count)]
+
+    def _start_own_ray(self) -> None:
+        import ray
+
+        ray.init(
+            num_cpus=self._place.count,
+            num_gpus=round(self._place.count * self._place.gpus),
+            include_dashboard=False,
+            object_store_memory=_OBJECT_STORE,
+            log_to_driver=False,
+            logging_level=logging.WARNING,
+            _node_ip_address="127.0.0.1",
+            _temp_dir=str(self._directory()),
+        )
 
     def _directory(self) -> Path:
         directory = self._place.directory.absolute()

@@ -1,0 +1,1 @@
+"""What touches the world: tokenizers, vLLM, OpenAI-compatible servers, weight files, NATS."""
