@@ -107,3 +107,24 @@ async def test_without_an_endpoint_nothing_is_traced() -> None:
     traceparent, lines = await run("")
     assert traceparent == ""
     assert [(line["message"], line["trace_id"]) for line in lines if line["name"] == "inside"] == [("at work", "")]
+
+
+async def test_a_stream_given_up_is_no_error_in_the_log() -> None:
+    program = textwrap.dedent("""
+        import logging
+        from contextvars import Token, copy_context
+        from opentelemetry import context
+        from wideseek_kit import telemetry
+
+        telemetry.set_up_logging("s", "INFO", as_json=False)
+        token = copy_context().run(context.attach, {})
+        context.detach(token)
+        logging.getLogger("opentelemetry.context").error("something else")
+    """)
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-c", program, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE
+    )
+    _, log = await process.communicate()
+    assert process.returncode == 0
+    assert "something else" in log.decode()
+    assert "Failed to detach" not in log.decode()

@@ -23,6 +23,17 @@ class _TraceIds(logging.Filter):
         return True
 
 
+class _GivenUpStreams(logging.Filter):
+    """Drops OpenTelemetry's error about a stream whose caller went away: the span is ended all the same.
+
+    Its interceptor attaches a context in an async generator; a generator that is closed from outside detaches it in
+    another one, which is logged as an error with a traceback for each call that is given up.
+    """
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        return record.getMessage() != "Failed to detach context"
+
+
 def set_up_logging(service: str, level: str, *, as_json: bool) -> None:
     """Send the process's logs to standard error, each line with service and trace ids."""
     handler = logging.StreamHandler()
@@ -33,6 +44,7 @@ def set_up_logging(service: str, level: str, *, as_json: bool) -> None:
     else:
         handler.setFormatter(logging.Formatter(f"%(asctime)s %(levelname)s {service} %(name)s: %(message)s"))
     logging.basicConfig(level=level, handlers=[handler], force=True)
+    logging.getLogger("opentelemetry.context").addFilter(_GivenUpStreams())
 
 
 @contextlib.contextmanager

@@ -114,6 +114,17 @@ async def test_a_killed_service_takes_its_engine_along(tiny: Tiny, tmp_path: Pat
     assert psutil.wait_procs(children, timeout=10)[1] == []
 
 
+async def test_a_service_whose_engine_dies_ends_and_says_so(tiny: Tiny, tmp_path: Path) -> None:
+    process = await start(model=str(tiny.a), port_file=str(tmp_path / "port"), kv_cache_bytes=str(32 << 20))
+    log = asyncio.create_task(process.communicate())
+    await eventually((tmp_path / "port").exists, 120)
+    for child in psutil.Process(process.pid).children(recursive=True):
+        child.kill()
+    text = (await asyncio.wait_for(log, 60))[1].decode()
+    assert process.returncode == 1
+    assert text.strip().splitlines()[-1] == "inference: the engine's process has ended"
+
+
 async def test_without_an_engine_there_are_no_weights(tmp_path: Path) -> None:
     async with running(tmp_path, routes=ALL_REMOTE) as service:
         assert await serving(service.target)

@@ -1,17 +1,21 @@
 """Puts the service together.
 
 Invariants: the engine starts before anything of gRPC or NATS does, as its process is forked from this one; it ends
-after the last call has been drained; background work that fails ends the service.
+after the last call has been drained; background work that fails ends the service, and so does the engine's death:
+who runs the service starts it again.
 """
 
 import asyncio
 import contextlib
+import os
+import signal
 from collections.abc import AsyncIterator, Coroutine, Mapping
 
 import httpx
 from wideseek.inference.v1 import inference_service_pb2_grpc as inference_rpc
 from wideseek.inference.v1 import weight_service_pb2_grpc as weight_rpc
 from wideseek_kit.bus import open_bus
+from wideseek_kit.entry import StartError
 from wideseek_kit.serve import Readiness, running, serve, write_port_file
 
 from wideseek_inference import servicer, weight_servicer
@@ -25,7 +29,11 @@ _ENGINE_CHECK = 0.5
 
 
 async def run(settings: Settings) -> None:
-    """Serve until a signal comes."""
+    """Serve until a signal comes.
+
+    Raises:
+        StartError: the engine's process ended; what it had is told ENGINE_DEAD.
+    """
     readiness = Readiness([servicer.SERVICE_NAME])
     async with contextlib.AsyncExitStack() as stack:
         engine: EngineParts | None = None
@@ -41,6 +49,9 @@ async def run(settings: Settings) -> None:
                 await stack.enter_async_context(_background(follower.run()))
         await stack.enter_async_context(_weight_server(settings, engine, readiness))
         await _serve(settings, routes, readiness)
+        died = engine is not None and engine.vllm.dead
+    if died:
+        raise StartError("the engine's process has ended")
 
 
 async def _serve(settings: Settings, routes: Mapping[str, Route], readiness: Readiness) -> None:
@@ -77,6 +88,7 @@ async def _watch(engine: EngineParts, readiness: Readiness) -> None:
     while not engine.vllm.dead:  # noqa: ASYNC110 -- vLLM tells it by a flag only
         await asyncio.sleep(_ENGINE_CHECK)
     await readiness.set("engine", "the engine's process has ended")
+    os.kill(os.getpid(), signal.SIGTERM)  # drains like any other end
 
 
 @contextlib.asynccontextmanager
