@@ -164,6 +164,18 @@ def test_trainer_staleness_looks_at_the_oldest_version() -> None:
     assert [may_start(step, 2, 0) for step in (3, 4)] == [True, False]
 
 
+def test_trainer_an_episode_that_was_lost_is_compared_with_nobody() -> None:
+    both = (episode_of(0), episode_of(1))
+    lost = replace(episode_of(2), stop=Stop.LEAD_LOST)
+    alone = make_batch([Group("run/1/0", task(0), both)], config(), {0: 0}, 0, "seed")
+    beside = make_batch([Group("run/1/0", task(0), (*both, lost))], config(), {0: 0}, 0, "seed")
+    assert [one.advantage for one in beside.sequences] == [one.advantage for one in alone.sequences]
+    assert [one.weight for one in beside.sequences] == [one.weight for one in alone.sequences]
+    assert beside.counters.episodes_failed == 1
+    single = make_batch([Group("run/1/0", task(0), (both[0], lost, lost))], config(), {0: 0}, 0, "seed")
+    assert single.counters.groups_without_signal == 1
+
+
 def test_trainer_batch_accounts_for_every_group() -> None:
     signal = Group("run/1/0", task(0), (episode_of(0), episode_of(1)))
     flat = Group("run/1/1", task(0), (episode_of(0, group="run/1/1"),) * 2)

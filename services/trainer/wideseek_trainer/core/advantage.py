@@ -18,8 +18,8 @@ def advantages(rewards: Sequence[float]) -> list[float]:
 
 
 def has_signal(rewards: Sequence[float]) -> bool:
-    """Whether the group teaches anything: not all rewards are the same."""
-    return max(rewards) - min(rewards) > EPSILON
+    """Whether the group teaches anything: there are at least two rewards, and not all are the same."""
+    return len(rewards) > 1 and max(rewards) - min(rewards) > EPSILON
 
 
 def shuffled(values: Sequence[float], seed: str) -> list[float]:

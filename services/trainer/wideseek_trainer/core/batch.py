@@ -1,7 +1,8 @@
 """From whole groups to what the learners get.
 
 Invariants: a batch depends only on its groups, in the order of their questions, never on the order of arrival; weights
-of the tokens of a batch add up to 1; every group is accounted for: trained, stale or without signal.
+of the tokens of a batch add up to 1; every group is accounted for: trained, stale or without signal; an episode that
+ended through no doing of the policy (cancelled, its lead lost) is compared with nobody.
 """
 
 from collections.abc import Mapping, Sequence
@@ -68,24 +69,23 @@ def make_batch(
     rewards: list[Reward] = []
     lags: list[int] = []
     for group in groups:
-        scored = [
-            reward(episode, group.task, config.reward_weights, config.max_output_tokens) for episode in group.episodes
-        ]
+        judged = [episode for episode in group.episodes if not episode.stop.blameless]
+        scored = [reward(episode, group.task, config.reward_weights, config.max_output_tokens) for episode in judged]
         rewards += scored
         counters.episodes_failed += sum(episode.failed for episode in group.episodes)
         if group.unreadable:
             continue  # the driver counted its events
-        distances = [staleness(episode, update_of, updates_done) for episode in group.episodes]
+        distances = [staleness(episode, update_of, updates_done) for episode in judged]
         known = [distance for distance in distances if distance is not None]
         totals = [one.total for one in scored]
-        if len(known) < len(distances) or max(known) > config.max_staleness:
+        if len(known) < len(distances) or max(known, default=0) > config.max_staleness:
             counters.groups_stale += 1
         elif not has_signal(totals):
             counters.groups_without_signal += 1
         else:
             counters.groups_trained += 1
             lags += known
-            for episode, value in zip(group.episodes, advantages(totals), strict=True):
+            for episode, value in zip(judged, advantages(totals), strict=True):
                 kept.append(_Kept(episode, agent_sequences(episode), value))
     if config.shuffle_advantages:
         for one, value in zip(kept, shuffled([one.advantage for one in kept], seed), strict=True):
