@@ -108,7 +108,12 @@ def _results() -> dict[Phase, dict[str, Any]]:
         Phase.CURVE: {"updates": [0, 2, 4], "rollout": [_asked(x) for x in (0.4, 0.6, 0.8)]},
         Phase.WIDTH: {"widths": [1, 2, 4, 8], "greedy": four, "rollout": four},
         Phase.MODES: {"seed": one, "trained": one},
-        Phase.CONTROL: {"versions": [5, 6], "item_f1": [0.3, 0.2], "rollout": _asked(0.2)},
+        Phase.CONTROL: {
+            "runs": [
+                {"versions": [5, 6], "item_f1": [0.3, level], "rollout": _asked(level), "greedy": _asked(level)}
+                for level in (0.2, 0.5)
+            ]
+        },
     }
 
 
@@ -127,6 +132,8 @@ def test_the_report_holds_figures_of_every_phase(tmp_path: Path) -> None:
     seed, trained = (figures["heldout"]["greedy"][name]["item_f1"] for name in ("seed", "trained"))
     assert f"| greedy | {mean(seed):.3f} ± {standard_error(seed):.3f} |" in page
     assert str(paired(seed, trained)) in page
+    control = [mean(pair) for pair in zip(_asked(0.2)["item_f1"], _asked(0.5)["item_f1"], strict=True)]
+    assert f"| {mean(control):.3f} ± {standard_error(control):.3f} | {paired(seed, control)} |" in page
     for title in ("## Training", "## Before and after", "## The control", "## Width", "## Many agents or one"):
         assert title in page
     for name in ("learning.png", "width.png"):

@@ -30,7 +30,9 @@ def learn(
     questions: Annotated[int, typer.Option(min=2, help="Held-out questions.")] = 100,
     width_questions: Annotated[int, typer.Option(min=2, help="Held-out questions of widths and modes.")] = 48,
     updates: Annotated[int, typer.Option(min=1, help="Training updates.")] = 27,
-    control_updates: Annotated[int, typer.Option(min=1, help="Updates of the control.")] = 15,
+    control_updates: Annotated[int, typer.Option(min=1, help="Updates of a control run.")] = 15,
+    control_runs: Annotated[int, typer.Option(min=1, help="Control runs, each with other questions.")] = 3,
+    kl: Annotated[float, typer.Option(min=0, help="Weight of the KL term against the seed policy.")] = 0.0,
     seed: Annotated[int, typer.Option(help="Of the order of training questions.")] = 0,
 ) -> None:
     """Train longer; measure learning curve, widths, modes and a control; draw them. Resumes where it was stopped."""
@@ -45,6 +47,8 @@ def learn(
         width_questions=width_questions,
         updates=updates,
         control_updates=control_updates,
+        control_runs=control_runs,
+        kl_coefficient=kl,
         seed=seed,
     )
     todo = phase or [one for one in Phase if not results.has(one)]

@@ -40,10 +40,12 @@ class Size:
     width_questions: int = 48
     updates: int = 27
     control_updates: int = 15
+    control_runs: int = 3
     curve_points: int = 6
     groups: int = 8
     group_size: int = 8
     learning_rate: float = 3e-4
+    kl_coefficient: float = 0.0
     max_staleness: int = 1
     seed: int = 0
     concurrency: int = 32
@@ -89,15 +91,20 @@ class Experiment:
 
     async def _train(self) -> dict[str, Any]:
         await self._serve(0)
-        return await self._run_updates("train", self._size.updates, shuffle=False)
+        return await self._run_updates("train", self._size.updates, self._size.seed, shuffle=False)
 
     async def _control(self) -> dict[str, Any]:
-        await self._serve(0)
-        run = await self._run_updates("control", self._size.control_updates, shuffle=True)
-        await self._serve(run["versions"][-1])
-        return {**run, "rollout": await self._ask(self._questions, Setup(ROLLOUT), "control, rollout")}
+        runs = []
+        for seed in range(self._size.seed, self._size.seed + self._size.control_runs):
+            await self._serve(0)
+            run = await self._run_updates("control", self._size.control_updates, seed, shuffle=True)
+            await self._serve(run["versions"][-1])
+            for name, temperature in (("rollout", ROLLOUT), ("greedy", GREEDY)):
+                run[name] = await self._ask(self._questions, Setup(temperature), f"control {seed}, {name}")
+            runs.append(run)
+        return {"runs": runs}
 
-    async def _run_updates(self, name: str, updates: int, *, shuffle: bool) -> dict[str, Any]:
+    async def _run_updates(self, name: str, updates: int, seed: int, *, shuffle: bool) -> dict[str, Any]:
         """One run; asked for a second time with the same name and sizes, it is the same run."""
         size = self._size
         config = pb.TrainingConfig(
@@ -106,12 +113,14 @@ class Experiment:
             questions_per_step=size.groups,
             group_size=size.group_size,
             learning_rate=size.learning_rate,
+            kl_coefficient=size.kl_coefficient or None,
             max_staleness=size.max_staleness,
-            seed=size.seed,
+            seed=seed,
             shuffle_advantages=shuffle,
             episode=EpisodeOptions(sampling=SamplingParams(temperature=ROLLOUT)),
         )
-        created = await self._create(config, f"learn-{name}-{updates}-{size.seed}")
+        kl = f"-kl{size.kl_coefficient:g}" if size.kl_coefficient else ""
+        created = await self._create(config, f"learn-{name}-{updates}-{seed}{kl}")
         steps: list[pb.TrainingStep] = []
         ended = await follow_run(self._client, created.run_id, self._console, on_step=steps.append)
         if ended.state != pb.TrainingRun.STATE_SUCCEEDED:

@@ -27,9 +27,12 @@ def learning_curve(results: dict[str, Any], path: Path) -> None:
     if "curve" in results:
         _points(axes, results["curve"]["updates"], results["curve"]["rollout"], _TRAINED, "held-out questions")
     if "control" in results:
-        control = results["control"]["item_f1"]
-        axes.plot(range(len(control)), control, color=_CONTROL, linestyle="--", label="control: advantages shuffled")
-        _points(axes, [len(control)], [results["control"]["rollout"]], _CONTROL, "control, held-out questions")
+        for index, run in enumerate(results["control"]["runs"]):
+            label = "control: advantages shuffled" if index == 0 else None
+            steps = range(len(run["item_f1"]))
+            axes.plot(steps, run["item_f1"], color=_CONTROL, linestyle="--", linewidth=1, label=label)
+            held = "control, held-out questions" if index == 0 else None
+            _points(axes, [len(run["item_f1"])], [run["rollout"]], _CONTROL, held)
     axes.set(
         xlabel="updates made (8 questions × 8 episodes each)", ylabel="mean item-F1", ylim=(0, 1), xlim=(-0.5, None)
     )
@@ -64,7 +67,7 @@ def _points(
     xs: Sequence[float],
     asked: Sequence[dict[str, Any]],
     colour: str,
-    label: str,
+    label: str | None,
     *,
     key: str = "item_f1",
     line: bool = False,

@@ -72,16 +72,23 @@ def _heldout(heldout: dict[str, Any]) -> str:
 
 
 def _control(results: dict[str, Any]) -> str:
-    control = results["control"]
-    after = control["rollout"]["item_f1"]
+    runs = results["control"]["runs"]
     text = f"""## The control
 
-The same loop with the advantages shuffled over the batch, {len(control["versions"])} updates: held-out item-F1
-{_with_error(after)} at temperature 0.7"""
-    if "heldout" in results:
-        before = results["heldout"]["rollout"]["seed"]["item_f1"]
-        text += f", against the seed's {_with_error(before)}: {paired(before, after)}"
-    return text + ".\n"
+The same loop with the advantages shuffled over the batch, in {len(runs)} runs of {len(runs[0]["versions"])} updates on
+questions of their own. What is left is the noise of the gradient; a policy drifts by it, for nothing pulls it back.
+
+"""
+    rows = []
+    for name, title in (("rollout", "0.7"), ("greedy", "greedy")):
+        scores = [run[name]["item_f1"] for run in runs]
+        average = [mean(question) for question in zip(*scores, strict=True)]
+        row = [title, ", ".join(f"{mean(one):.3f}" for one in scores), _with_error(average)]
+        if "heldout" in results:
+            row.append(str(paired(results["heldout"][name]["seed"]["item_f1"], average)))
+        rows.append(row)
+    head = ["temperature", "item-F1 of each run", "mean over the runs"]
+    return text + _table(head + ["difference to the seed"] * ("heldout" in results), rows) + "\n"
 
 
 def _width(width: dict[str, Any]) -> str:
