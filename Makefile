@@ -9,6 +9,8 @@ TORCH_SOURCE := $(if $(PIP_FIND_LINKS),,--torch-backend cpu)
 export UV_FIND_LINKS := $(PIP_FIND_LINKS)
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 export PYTHONDONTWRITEBYTECODE :=
+# The models here are tiny: threads of one process would only get in the way of the others.
+export OMP_NUM_THREADS ?= 1
 PARTS := libs/kit libs/contract libs/scoring libs/agent libs/client libs/atlas services/tools services/subagent services/lead services/inference services/trainer cli
 CODE := $(PARTS) protos/generate.py tests bench
 
