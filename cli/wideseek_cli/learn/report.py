@@ -81,14 +81,17 @@ questions of their own. What is left is the noise of the gradient; a policy drif
 """
     rows = []
     for name, title in (("rollout", "0.7"), ("greedy", "greedy")):
-        scores = [run[name]["item_f1"] for run in runs]
-        average = [mean(question) for question in zip(*scores, strict=True)]
-        row = [title, ", ".join(f"{mean(one):.3f}" for one in scores), _with_error(average)]
+        means = [mean(run[name]["item_f1"]) for run in runs]
+        row = [title, ", ".join(f"{one:.3f}" for one in means)]
         if "heldout" in results:
-            row.append(str(paired(results["heldout"][name]["seed"]["item_f1"], average)))
+            seed = mean(results["heldout"][name]["seed"]["item_f1"])
+            gains = [one - seed for one in means]
+            row += [", ".join(f"{gain:+.3f}" for gain in gains), f"{mean(gains):+.3f} ± {standard_error(gains):.3f}"]
         rows.append(row)
-    head = ["temperature", "item-F1 of each run", "mean over the runs"]
-    return text + _table(head + ["difference to the seed"] * ("heldout" in results), rows) + "\n"
+    head = ["temperature", "item-F1 of each run"]
+    if "heldout" in results:
+        head += ["difference to the seed", "mean ± standard error over the runs"]
+    return text + _table(head, rows) + "\n"
 
 
 def _width(width: dict[str, Any]) -> str:
