@@ -77,7 +77,9 @@ def _points(
     below = [max(0.0, centre - low) for centre, (low, _) in zip(means, bounds, strict=True)]
     above = [max(0.0, high - centre) for centre, (_, high) in zip(means, bounds, strict=True)]
     style = "o-" if line else "o"
-    axes.errorbar(xs, means, yerr=[below, above], fmt=style, color=colour, capsize=3, label=f"{label} (95 % interval)")
+    axes.errorbar(
+        xs, means, yerr=[below, above], fmt=style, color=colour, capsize=3, label=label and f"{label} (95 % interval)"
+    )
 
 
 def _finish(figure: Figure, path: Path) -> None:
