@@ -43,8 +43,9 @@ learn: setup ## train longer and draw the learning and width curves (about an ho
 seed-policy: setup ## rebuild the seed policy from random weights
 	$(BIN)/python -m wideseek_atlas.seed.train
 
-test: setup ## all tests
-	$(BIN)/python -m pytest $(PARTS) tests
+test: setup ## all tests, each part in a process of its own, as its service runs in one of its own
+	failed=; for part in $(PARTS) tests/contract tests/e2e; do echo "== $$part"; $(BIN)/python -m pytest -q $$part || failed="$$failed $$part"; done; \
+	test -z "$$failed" || { echo "failed:$$failed"; exit 1; }
 
 test-%: setup ## the tests of one part, e.g. test-lead
 	$(BIN)/python -m pytest $(firstword $(wildcard services/$* libs/$* $* tests/$*))

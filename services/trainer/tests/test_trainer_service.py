@@ -215,7 +215,7 @@ async def test_trainer_failed_episodes_and_newer_events_do_not_hold_a_step_up(st
     def log(request: lead.CreateEpisodeRequest, episode: str) -> list[events.TrajectoryEvent]:
         made: list[events.TrajectoryEvent] = whole(request, episode)
         if request.request_id.endswith("/1/0/0"):
-            made[-1].episode_finished.stop_reason = events.STOP_REASON_LEAD_LOST
+            made[-1].episode_finished.stop_reason = events.STOP_REASON_FAILED
         if request.request_id.endswith("/1/1/0"):
             made[4].schema_version = 99
         return made
