@@ -8,6 +8,7 @@ import asyncio
 import shutil
 import signal
 import time
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -217,7 +218,7 @@ def _next(home: Home, task: Task, after: Sequence[Outcome]) -> None:
     out.print(
         f"""
 [bold]To look further[/] (its files are kept; the suite comes back with the trained policy):
-  export {VARIABLE}={home.root}
+  export {VARIABLE}={home.root} PATH={Path(sys.executable).parent}:$PATH
   wideseek up                         the suite again
   wideseek status                     its parts, and the policy version that is served
   wideseek episodes                   all episodes
