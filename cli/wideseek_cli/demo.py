@@ -7,8 +7,8 @@ afterwards; the questions before and after are the same, and no question of the 
 import asyncio
 import shutil
 import signal
-import time
 import sys
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
