@@ -1,5 +1,5 @@
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from wideseek_tools.core.snippets import window
 from wideseek_tools.core.urls import canonical
@@ -29,6 +29,7 @@ def test_addresses_that_mean_another_page(other: str) -> None:
 
 
 @given(st.text())
+@example("0\r#")
 def test_canonical_is_idempotent_up_to_slashes(url: str) -> None:
     once = canonical(url)
     assert "#" not in once

@@ -7,7 +7,7 @@ def canonical(url: str) -> str:
     Scheme and host lose their case, the fragment goes, and so does a slash at the end of an address without a query.
     Never fails: what is no URL is its own key.
     """
-    bare = url.strip().partition("#")[0]
+    bare = url.partition("#")[0].strip()
     scheme, colon, rest = bare.partition("://")
     if colon:
         host, slash, path = rest.partition("/")
