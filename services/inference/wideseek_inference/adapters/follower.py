@@ -14,7 +14,7 @@ import logging
 import nats.errors
 from nats.js.errors import KeyNotFoundError
 from wideseek_contract.policies import BUCKET, CURRENT, decode_announcement, ensure_bucket
-from wideseek_kit.bus import AWAY, Bus
+from wideseek_kit.bus import AWAY, Bus, heed_cancellation
 from wideseek_kit.errors import Unavailable
 from wideseek_kit.serve import Readiness
 
@@ -47,6 +47,7 @@ class Follower:
 
     async def _listen(self) -> None:
         while True:
+            heed_cancellation()
             try:
                 await self._bus.connected()
                 await self._watch()
@@ -64,6 +65,7 @@ class Follower:
         watch = await bucket.watch(CURRENT)
         try:
             while True:
+                heed_cancellation()
                 try:
                     entry = await watch.updates(timeout=_RECHECK)  # type: ignore[no-untyped-call]
                 except nats.errors.TimeoutError:

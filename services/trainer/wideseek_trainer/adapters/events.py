@@ -17,7 +17,7 @@ from nats.js.client import JetStreamContext
 from nats.js.errors import NotFoundError, ObjectNotFoundError
 from wideseek.events.v1 import trajectory_pb2 as pb
 from wideseek_contract import episodes
-from wideseek_kit.bus import AWAY, Bus
+from wideseek_kit.bus import AWAY, Bus, heed_cancellation
 
 from wideseek_trainer import wire
 from wideseek_trainer.adapters.records import patiently
@@ -87,6 +87,7 @@ class JetStreamEvents:
 
     async def fetch(self) -> Sequence[Delivery]:
         """The next messages, in order."""
+        heed_cancellation()  # of the call before: its caller asks again and again
         try:
             return await self._fetch()
         except TimeoutError:
