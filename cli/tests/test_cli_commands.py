@@ -99,11 +99,18 @@ def test_a_service_that_is_not_there_is_one_line(suite: Any) -> None:
     assert result.stderr.count("\n") == 1
 
 
+def hear_interrupts() -> None:
+    """Undo what a shell does to the jobs that it starts in the background: ignore Ctrl-C."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 def test_an_interrupted_ask_cancels_its_episode(suite: Any) -> None:
     suite.lead.hang_after = 3
     command = [sys.executable, "-c", "from wideseek_cli.main import app; app()", "ask", "Which moons?"]
     environment = {**os.environ, **suite.environment}
-    with subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True) as asking:
+    with subprocess.Popen(
+        command, env=environment, stderr=subprocess.PIPE, text=True, preexec_fn=hear_interrupts
+    ) as asking:
         assert asking.stderr is not None
         while not asking.stderr.readline().startswith("s1 starts"):
             assert asking.poll() is None
@@ -118,7 +125,9 @@ def test_an_interrupted_watch_leaves_the_episode_alone(suite: Any) -> None:
     suite.lead.hang_after = 3
     command = [sys.executable, "-c", "from wideseek_cli.main import app; app()", "watch", "e1"]
     environment = {**os.environ, **suite.environment}
-    with subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True) as watching:
+    with subprocess.Popen(
+        command, env=environment, stderr=subprocess.PIPE, text=True, preexec_fn=hear_interrupts
+    ) as watching:
         assert watching.stderr is not None
         while not watching.stderr.readline().startswith("s1 starts"):
             assert watching.poll() is None
