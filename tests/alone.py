@@ -1,7 +1,7 @@
 """Each service in an environment with nothing but what it declares: an undeclared dependency shows here.
 
-Builds wheels of the suite, installs each service from them into an empty environment, imports every module that does
-not need the engine, and asks for `--help`. Run by `make alone`; takes the services to check as arguments.
+Builds wheels of the suite, installs each service from them into an empty environment, imports every module that neither
+needs the engine nor serves tests, and asks for `--help`. Run by `make alone`; takes the services to check as arguments.
 """
 
 import os
@@ -14,12 +14,12 @@ from pathlib import Path
 ROOT = Path(__file__).parents[1]
 SERVICES = ("tools", "subagent", "lead", "inference", "trainer")
 #: Needs vLLM, which a user picks as an extra (cpu or cuda).
-ENGINE = {"wideseek_inference.adapters.vllm_engine"}
+ENGINE = [f"wideseek_inference.adapters.vllm_{name}" for name in ("engine", "route", "worker")]
 IMPORT_ALL = """
 import importlib, pkgutil, sys
 package = importlib.import_module(sys.argv[1])
 names = [m.name for m in pkgutil.walk_packages(package.__path__, package.__name__ + ".")]
-names = [n for n in names if not n.endswith("__main__") and n not in sys.argv[2:]]
+names = [n for n in names if not n.endswith(("__main__", ".testing")) and n not in sys.argv[2:]]
 for name in names:
     importlib.import_module(name)
 assert "vllm" not in sys.modules
@@ -38,7 +38,8 @@ def run(*command: str | Path, cwd: Path = ROOT) -> str:
 def main() -> None:
     """Check the services named, or all."""
     uv = Path(sys.executable).parent / "uv"
-    torch_source = [] if os.environ.get("PIP_FIND_LINKS") else ["--torch-backend", "cpu"]
+    links = os.environ.get("PIP_FIND_LINKS", "").split()
+    torch_source = [part for link in links for part in ("--find-links", link)] or ["--torch-backend", "cpu"]
     with tempfile.TemporaryDirectory() as scratch:
         wheels = Path(scratch) / "wheels"
         for project in [ROOT / "protos", *ROOT.glob("libs/*"), *ROOT.glob("services/*")]:
