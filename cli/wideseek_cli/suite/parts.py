@@ -4,7 +4,6 @@ Invariant: every port is free when it is chosen and stays the same over restarts
 """
 
 import asyncio
-import shutil
 import socket
 import sys
 import urllib.request
@@ -14,6 +13,7 @@ from pathlib import Path
 
 import wideseek_atlas
 from wideseek_client import Client, Endpoints
+from wideseek_kit.nats_server import nats_binary
 
 from wideseek_cli.home import Home
 from wideseek_cli.suite.process import Part
@@ -42,23 +42,6 @@ class SuiteOptions:
             raise FileNotFoundError(f"no model directory {model}")
         name = str(model.resolve()) if model.is_dir() else self.model
         return SuiteOptions(name, self.prompt_pack or (SEED_PACK if name == str(seed.resolve()) else FULL_PACK))
-
-
-class NatsMissingError(FileNotFoundError):
-    """There is no nats-server to run."""
-
-
-def nats_binary() -> str:
-    """The path of nats-server: beside the interpreter, or on the PATH.
-
-    Raises:
-        NatsMissingError: it is in neither place.
-    """
-    beside = Path(sys.executable).parent / "nats-server"
-    found = str(beside) if beside.exists() else shutil.which("nats-server")
-    if not found:
-        raise NatsMissingError(f"nats-server is neither beside {sys.executable} nor on the PATH: run `make setup`")
-    return found
 
 
 @dataclass(frozen=True)

@@ -2,10 +2,8 @@
 
 import asyncio
 import contextlib
-import shutil
 import socket
 import subprocess
-import sys
 import tempfile
 import time
 import urllib.request
@@ -14,6 +12,7 @@ from pathlib import Path
 
 from grpc import aio
 
+from wideseek_kit.nats_server import nats_binary
 from wideseek_kit.serve import Readiness, running
 
 
@@ -22,19 +21,6 @@ def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
-
-
-def nats_binary() -> str:
-    """The path of nats-server.
-
-    Raises:
-        FileNotFoundError: it is not installed; tests do not skip for that.
-    """
-    beside = Path(sys.executable).parent / "nats-server"
-    found = str(beside) if beside.exists() else shutil.which("nats-server")
-    if not found:
-        raise FileNotFoundError(f"nats-server is neither beside {sys.executable} nor on the PATH: run `make setup`")
-    return found
 
 
 class NatsServer:
